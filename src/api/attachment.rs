@@ -6,6 +6,7 @@
 mod attestation;
 mod keyless;
 mod kms;
+mod timestamp;
 mod transparency;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use attestation::{
 };
 pub use keyless::Keyless;
 pub use kms::{Kms, Vault};
+pub use timestamp::TimestampService;
 pub use transparency::Transparency;
 
 /// Marks the image as no longer supported from a date on.
@@ -327,6 +329,10 @@ pub struct NotationSigner {
     /// The validity of the signature, a duration of at least 1s. Default: no expiry. Example: 8760h (one year).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expiry: Option<GoDuration>,
+
+    /// The timestamp authority. Default: no timestamp, and a signature ends with the certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<TimestampService>,
 }
 
 impl Signature {

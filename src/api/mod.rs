@@ -36,7 +36,7 @@ pub use attachment::{
     Artifact, ArtifactFile, Attestation, ConfigMapFiles, ConfigMapPredicates, CosignSigner,
     EndOfLife, FromBuild, Keyless, Kms, LifecycleStatement, NotationSigner, OnConflict,
     PredicateDocument, Signature, SignatureFormat, SignatureIdentity, StatementSigner,
-    Transparency, ValueSource, Vault, WhenSuperseded,
+    TimestampService, Transparency, ValueSource, Vault, WhenSuperseded,
 };
 /// The annotation whose value is the generation for which the user accepts attachments that the registry refuses to remove.
 pub const ACCEPT_LEFTOVERS: &str = "affix.dev/accept-leftovers";

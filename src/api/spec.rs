@@ -9,7 +9,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::attachment::{Artifact, Attestation, EndOfLife, Keyless, Kms, Signature, Transparency};
+use super::attachment::{
+    Artifact, Attestation, EndOfLife, Keyless, Kms, Signature, TimestampService, Transparency,
+};
 use super::duration::GoDuration;
 use super::reference::LocalObjectReference;
 use super::status::ImageAttachmentStatus;
@@ -407,6 +409,17 @@ impl ImageAttachmentSpec {
                 mark.statement.as_ref()?.cosign.transparency.as_ref()?,
             )),
             AttachmentKind::Artifact(_) => None,
+        }
+    }
+
+    /// Returns the timestamp authority of a resource whose signatures have timestamps of their own.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<&TimestampService> {
+        match self.kind()? {
+            AttachmentKind::Signature(signature) => signature.notation.as_ref()?.timestamp.as_ref(),
+            AttachmentKind::Artifact(_)
+            | AttachmentKind::Attestation(_)
+            | AttachmentKind::EndOfLife(_) => None,
         }
     }
 

@@ -17,6 +17,7 @@ mod kms;
 mod signer;
 mod sigstore;
 mod time;
+mod timestamps;
 #[cfg(test)]
 mod vectors;
 
@@ -30,3 +31,4 @@ pub use keys::PublicKey;
 pub use kms::{KmsIdentity, KmsKeys, KmsRequest, SigningError, VaultKey};
 pub use signer::{Shape, Signature, Signed, Signer, TagSignature, TagSigner};
 pub use sigstore::{InstanceError, KeylessIdentity, Publisher, SigstoreInstance};
+pub use timestamps::{TimestampAuthority, Timestamper};

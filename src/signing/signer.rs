@@ -16,6 +16,7 @@ use super::formats::Predicate;
 use super::kms::SigningError;
 use super::sigstore::{Evidence, Publisher};
 use super::time::to_rfc3339;
+use super::timestamps::Timestamper;
 
 /// Makes signatures of one format with one key, and recognises equal ones.
 pub trait Signer: Send + Sync {
@@ -80,6 +81,12 @@ pub trait Signer: Send + Sync {
         Err(KeyError::NotLogged)
     }
 
+    /// Returns a signer with the same key whose signatures are timestamped, or `None` if the format takes timestamps in another way.
+    fn timestamping(&self, timestamper: Arc<Timestamper>) -> Option<Arc<dyn Signer>> {
+        let _ = timestamper;
+        None
+    }
+
     /// Returns the signer for the signature tag, or `None` if there is no such tag for this kind of key.
     fn tag_signer(&self) -> Option<&dyn TagSigner> {
         None
@@ -130,6 +137,8 @@ pub struct Signed {
     /// The DER of the certificate of an ephemeral key.
     pub(super) certificate: Option<Vec<u8>>,
     pub(super) evidence: Option<Evidence>,
+    /// The token of a timestamp authority over the signature.
+    pub(super) timestamp: Option<Vec<u8>>,
 }
 
 impl From<Vec<u8>> for Signed {
@@ -138,6 +147,7 @@ impl From<Vec<u8>> for Signed {
             signature,
             certificate: None,
             evidence: None,
+            timestamp: None,
         }
     }
 }

@@ -47,6 +47,11 @@ pub(crate) fn keyless() -> Value {
     json!({"image": TAGGED, "signature": {"cosign": {"keyless": {"serviceAccountName": "signer", "trustRef": {"name": "sigstore"}}}}})
 }
 
+/// A timestamp authority.
+fn timestamp(url: &str) -> Value {
+    json!({"url": url, "certSecretRef": {"name": "tsa-root"}})
+}
+
 /// A transparency log.
 fn logged() -> Value {
     json!({"trustRef": {"name": "sigstore"}})
@@ -415,6 +420,22 @@ pub(crate) fn good() -> Vec<(&'static str, Value)> {
             set(notation(), "/signature/notation/expiry", json!("8760h")),
         ),
         (
+            "a notation signature with a timestamp",
+            set(
+                notation(),
+                "/signature/notation/timestamp",
+                timestamp("http://timestamp.example.com"),
+            ),
+        ),
+        (
+            "a notation signature with a timestamp of an authority on a port and a path",
+            set(
+                notation(),
+                "/signature/notation/timestamp",
+                timestamp("https://[2001:db8::1]:3000/api/v1/timestamp"),
+            ),
+        ),
+        (
             "every platform pattern",
             set(
                 cosign(),
@@ -603,6 +624,26 @@ pub(crate) fn bad() -> Vec<Bad> {
             ),
             "spec.signature.cosign",
             "set exactly one of keySecretRef, kms, keyless",
+        ),
+        (
+            "a timestamp authority without a scheme",
+            set(
+                notation(),
+                "/signature/notation/timestamp",
+                timestamp("timestamp.example.com"),
+            ),
+            "spec.signature.notation.timestamp.url",
+            "not a URL of a timestamp authority",
+        ),
+        (
+            "a timestamp authority without certificates",
+            set(
+                notation(),
+                "/signature/notation/timestamp",
+                json!({"url": "http://timestamp.example.com"}),
+            ),
+            "spec.signature.notation.timestamp.certSecretRef",
+            "Required value",
         ),
         (
             "a signature without a key and without an instance",

@@ -32,4 +32,5 @@ mod notation;
 mod release;
 mod runner;
 mod signature_tag;
+mod timestamps;
 mod transparency;

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use crate::runner::{Fixture, Runner};
 
-const NOTARY: &str = "application/vnd.cncf.notary.signature";
+pub(crate) const NOTARY: &str = "application/vnd.cncf.notary.signature";
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/signing/notary/");
 
-fn file(name: &str) -> Vec<u8> {
+pub(crate) fn file(name: &str) -> Vec<u8> {
     std::fs::read(format!("{FOLDER}{name}")).unwrap()
 }
 

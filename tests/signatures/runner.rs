@@ -161,7 +161,7 @@ impl Fixture {
 pub(crate) struct Runner {
     engine: Engine,
     pub(crate) sources: Sources,
-    spec: ImageAttachmentSpec,
+    pub(crate) spec: ImageAttachmentSpec,
     pub(crate) status: ImageAttachmentStatus,
     generation: i64,
     pub(crate) now: Timestamp,

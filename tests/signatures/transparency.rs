@@ -230,7 +230,7 @@ async fn keys_whose_signatures_no_log_takes_are_refused_with_the_way_out() {
 }
 
 /// A server that changes the requests to a service, or its answers.
-async fn liar(
+pub(crate) async fn liar(
     target: String,
     change: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
     replace: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,

@@ -6,8 +6,18 @@ use super::{Rule, get, has};
 /// An image with a tag, with or without a digest.
 static WITH_TAG: Pattern = Pattern::new("^[^@]*/[^/@]*:[^/@]+(@[^@]*)?$");
 
+/// A URL without a query.
+static URL: Pattern = Pattern::new(
+    r"^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$",
+);
+
 pub(super) fn rules() -> Vec<Rule> {
     vec![
+        Rule::matches(
+            &["spec.signature.notation.timestamp.url"],
+            &URL,
+            "not a URL of a timestamp authority: write one such as http://timestamp.digicert.com",
+        ),
         Rule::new(
             &["spec.signature"],
             "has(self.cosign) != has(self.notation)",

@@ -30,6 +30,7 @@ pub(super) fn rules() -> Vec<Rule> {
                 "spec.attestation.cosign.keySecretRef.name",
                 "spec.signature.cosign.keySecretRef.name",
                 "spec.signature.notation.keySecretRef.name",
+                "spec.signature.notation.timestamp.certSecretRef.name",
             ],
             &OBJECT_NAME,
             "not a name of an object: write lower-case letters, digits, - and ., without a namespace",

@@ -20,7 +20,7 @@ use crate::engine::report::outcome::{Outcome, Report};
 use crate::engine::report::verdict::Verdict;
 use crate::engine::request::build::{Mode, Request};
 use crate::engine::request::key_cache::KeyCache;
-use crate::signing::{KeylessSigner, KmsKeys, Signer};
+use crate::signing::{KeyError, KeylessSigner, KmsKeys, Signer};
 use affix_registry::oci::{Descriptor, Digest, Reference};
 use affix_registry::{Access, Registries, RegistryError, Session};
 
@@ -240,11 +240,12 @@ impl Engine {
     /// Opens the key of a resource that signs, and the way to the services that log and timestamp its signatures.
     async fn open_key(&self, context: &Context<'_>) -> Option<OpenedKey> {
         let key = context.request.key.as_ref()?;
+        // The rest of the time is for the push, and for the services' own failure instead of that of the pass.
+        let left = context.deadline.saturating_duration_since(Instant::now());
+        let deadline = context.deadline - left / 4;
         let publisher = key.trust().map(|trust| {
-            // The rest of the time is for the push, and for the services' own failure instead of that of the pass.
-            let left = context.deadline.saturating_duration_since(Instant::now());
-            let deadline = context.deadline - left / 4;
-            Arc::new(trust.publisher(&self.registries, context.now, deadline))
+            let publisher = trust.publisher(&self.registries, context.now, deadline);
+            Arc::new(publisher)
         });
         if let (Some((identity, annotations)), Some(publisher)) = (key.keyless(), &publisher) {
             let (publisher, annotations) = (Arc::clone(publisher), annotations.clone());
@@ -253,6 +254,14 @@ impl Engine {
             return Some(opened.map_err(|error| key.problem(&error)));
         }
         let opened = self.open_private_key(context).await?;
+        if let Some(timestamps) = key.timestamps() {
+            let timestamper = Arc::new(timestamps.timestamper(&self.registries, deadline));
+            let timestamping = |signer: Arc<dyn Signer>| {
+                let timestamping = signer.timestamping(timestamper);
+                timestamping.ok_or_else(|| key.problem(&KeyError::Unable.into()))
+            };
+            return Some(opened.and_then(timestamping));
+        }
         let Some(publisher) = publisher else {
             return Some(opened);
         };

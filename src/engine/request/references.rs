@@ -53,6 +53,7 @@ impl Names {
                     spec.key_secret().map(|(_, secret)| secret),
                     spec.kms()
                         .and_then(|(_, kms)| kms.vault.as_ref()?.cert_secret_ref.as_ref()),
+                    spec.timestamp().map(|of| &of.cert_secret_ref),
                 ])
                 .flatten()
                 .map(|secret| secret.name.clone())

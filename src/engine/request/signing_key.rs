@@ -15,7 +15,7 @@ use crate::attachment::{
 use crate::engine::failure::reason;
 use crate::signing::{
     CosignSigner, KeyError, KeylessIdentity, KmsIdentity, KmsRequest, NotationSigner, Predicate,
-    Publisher, Signer, SigningError, SigstoreInstance,
+    Publisher, Signer, SigningError, SigstoreInstance, TimestampAuthority, Timestamper,
 };
 use affix_registry::oci::{Digest, Hasher, Reference};
 use affix_registry::{Registries, Secret};
@@ -91,6 +91,54 @@ impl Trust {
     }
 }
 
+/// The authority that timestamps the signatures of a resource.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct Timestamps {
+    tenant: String,
+    authority: Arc<TimestampAuthority>,
+}
+
+impl Timestamps {
+    const FIELD: &'static str = "spec.signature.notation.timestamp";
+
+    /// # Errors
+    /// `SecretNotFound` for a Secret that is absent or has no `ca.crt`, `CertificateInvalid` for one whose certificates cannot be used.
+    fn from_spec(spec: &ImageAttachmentSpec, sources: &Sources) -> Result<Option<Self>, Problem> {
+        let Some(service) = spec.timestamp() else {
+            return Ok(None);
+        };
+        let (reference, field) = (
+            &service.cert_secret_ref,
+            format!("{}.certSecretRef", Self::FIELD),
+        );
+        let secret = find(&field, reference, sources)?;
+        let hint = "write the root certificates of the authority into it";
+        let roots = key(secret, &field, &reference.name, "ca.crt", hint)?;
+        let authority = TimestampAuthority::new(&service.url, roots.expose());
+        let authority = authority.map_err(|error| {
+            let location = location(&field, &reference.name);
+            Problem::new(
+                Reason::CertificateInvalid,
+                format_args!("{location}: {error}"),
+            )
+        })?;
+        Ok(Some(Self {
+            tenant: sources.namespace.clone(),
+            authority: Arc::new(authority),
+        }))
+    }
+
+    /// Returns the way to the authority for one pass.
+    pub(in crate::engine) fn timestamper(
+        &self,
+        registries: &Registries,
+        deadline: Instant,
+    ) -> Timestamper {
+        let (tenant, authority) = (self.tenant.clone(), Arc::clone(&self.authority));
+        Timestamper::new(registries.clone(), tenant, authority, deadline)
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Files {
     Cosign {
@@ -103,6 +151,7 @@ enum Files {
         chain: Secret,
         roots: Option<Secret>,
         expiry: Option<Duration>,
+        timestamps: Option<Timestamps>,
     },
     Keyless {
         identity: Box<KeylessIdentity>,
@@ -178,6 +227,7 @@ impl SigningKey {
                         .filter(|roots| !roots.expose().is_empty())
                         .cloned(),
                     expiry: notation.expiry.as_ref().map(GoDuration::get),
+                    timestamps: Timestamps::from_spec(spec, sources)?,
                 }
             }
             None => Files::Cosign {
@@ -225,6 +275,14 @@ impl SigningKey {
         self.trust.as_ref()
     }
 
+    /// Returns the authority that timestamps the signatures of a notation key.
+    pub(in crate::engine) const fn timestamps(&self) -> Option<&Timestamps> {
+        match &self.files {
+            Files::Notation { timestamps, .. } => timestamps.as_ref(),
+            Files::Cosign { .. } | Files::Kms { .. } | Files::Keyless { .. } => None,
+        }
+    }
+
     /// Opens the key of a Secret on the current thread, which may take 200 ms and 64 MiB.
     ///
     /// # Errors
@@ -245,11 +303,13 @@ impl SigningKey {
                 chain,
                 roots,
                 expiry,
+                timestamps,
             } => Arc::new(NotationSigner::open(
                 key.expose(),
                 chain.expose(),
                 roots.as_ref().map(Secret::expose),
                 *expiry,
+                timestamps.as_ref().map(|of| Arc::clone(&of.authority)),
                 now,
             )?),
             Files::Kms { .. } | Files::Keyless { .. } => return Err(KeyError::Unable),
@@ -284,9 +344,11 @@ impl SigningKey {
 
     /// Returns the problem of a key that does not open or sign.
     pub(in crate::engine) fn problem(&self, error: &SigningError) -> Problem {
-        let (error, location) = match (error, &self.trust) {
-            (SigningError::NotPublished(error), Some(trust)) => (&**error, &trust.location),
-            _ => (error, &self.location),
+        let trust = self.trust.as_ref().map(|trust| trust.location.as_str());
+        let service = trust.or(self.timestamps().map(|_| Timestamps::FIELD));
+        let (error, location) = match (error, service) {
+            (SigningError::NotPublished(error), Some(service)) => (&**error, service),
+            _ => (error, self.location.as_str()),
         };
         let reason = match error {
             SigningError::Key(_) => Reason::KeyInvalid,

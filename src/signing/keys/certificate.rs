@@ -10,6 +10,7 @@ use x509_cert::der::oid::db::rfc5280;
 use x509_cert::der::{Decode, Encode, Reader, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::name::Name;
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use x509_cert::time::Time;
 
 use affix_registry::oci::cut;
@@ -121,23 +122,15 @@ impl Certificate {
 
     fn is_signed_with_key_of(&self, issuer: &Self) -> Option<bool> {
         let key = &issuer.parsed.tbs_certificate.subject_public_key_info;
-        let key_algorithm = key.algorithm.to_der().ok()?;
-        let signature_algorithm = self.parsed.signature_algorithm.to_der().ok()?;
-        let key_algorithm = AnyRef::from_der(&key_algorithm).ok()?.value();
-        let signature_algorithm = AnyRef::from_der(&signature_algorithm).ok()?.value();
-        let key = key.subject_public_key.as_bytes()?;
+        let algorithm = self.parsed.signature_algorithm.to_der().ok()?;
+        let algorithm = AnyRef::from_der(&algorithm).ok()?.value();
         let signed = signed_part(&self.der)?;
-        let signature = self.parsed.signature.as_bytes()?;
-        let verifies = default_provider()
-            .signature_verification_algorithms
-            .all
-            .iter()
-            .filter(|algorithm| {
-                algorithm.public_key_alg_id().as_ref() == key_algorithm
-                    && algorithm.signature_alg_id().as_ref() == signature_algorithm
-            })
-            .any(|algorithm| algorithm.verify_signature(key, signed, signature).is_ok());
-        Some(verifies)
+        is_signed_with(
+            key,
+            Some(algorithm),
+            signed,
+            self.parsed.signature.as_bytes()?,
+        )
     }
 
     pub(super) fn check_validity(&self, at: Timestamp) -> Result<(), KeyError> {
@@ -233,6 +226,24 @@ impl Certificate {
             Some((true, usage)) => Ok(usage),
         }
     }
+}
+
+/// Returns whether `key` signed `message` with `algorithm`, or with any algorithm of its kind if there is none. `None`: the key is malformed.
+pub(in crate::signing) fn is_signed_with(
+    key: &SubjectPublicKeyInfoOwned,
+    algorithm: Option<&[u8]>,
+    message: &[u8],
+    signature: &[u8],
+) -> Option<bool> {
+    let kind = key.algorithm.to_der().ok()?;
+    let kind = AnyRef::from_der(&kind).ok()?.value();
+    let key = key.subject_public_key.as_bytes()?;
+    let algorithms = default_provider().signature_verification_algorithms.all;
+    let mut fitting = algorithms.iter().filter(|known| {
+        known.public_key_alg_id().as_ref() == kind
+            && algorithm.is_none_or(|algorithm| known.signature_alg_id().as_ref() == algorithm)
+    });
+    Some(fitting.any(|known| known.verify_signature(key, message, signature).is_ok()))
 }
 
 fn name(name: &Name) -> String {

@@ -24,12 +24,13 @@ pub(in crate::signing) struct CertificateChain {
 }
 
 impl CertificateChain {
-    /// Builds the chain of `tls.crt`, completed with issuers from `ca.crt`, and checks it for signing with `key` at `now`.
+    /// Builds the chain of `tls.crt`, completed with issuers from `ca.crt`, and checks it for signing with `key`, at `now`
+    /// if that is given.
     pub(in crate::signing) fn assemble(
         chain: &[u8],
         roots: Option<&[u8]>,
         key: &NotationKey,
-        now: Timestamp,
+        now: Option<Timestamp>,
     ) -> Result<Self, KeyError> {
         let mut certificates = parse(CHAIN, chain)?;
         let signer = certificates.first().ok_or(KeyError::NoPem {
@@ -48,7 +49,7 @@ impl CertificateChain {
         )?;
         let complete = Self { certificates };
         complete.check_usages()?;
-        complete.check_validity(now)?;
+        now.map_or(Ok(()), |now| complete.check_validity(now))?;
         Ok(complete)
     }
 
@@ -120,6 +121,18 @@ fn complete(
         certificates.push(issuer);
     }
     Ok(())
+}
+
+/// Returns the DER of the certificates in a PEM file.
+///
+/// # Errors
+/// If the file has too many certificates, or a malformed one.
+pub(in crate::signing) fn certificates_of(
+    file: &'static str,
+    pem: &[u8],
+) -> Result<Vec<Vec<u8>>, KeyError> {
+    let certificates = parse(file, pem)?;
+    Ok(certificates.iter().map(|it| it.der().to_vec()).collect())
 }
 
 fn parse(file: &'static str, bytes: &[u8]) -> Result<Vec<Certificate>, KeyError> {

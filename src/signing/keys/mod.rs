@@ -11,7 +11,8 @@ mod public_key;
 mod remote_key;
 mod signing_key;
 
-pub(super) use certificate_chain::CertificateChain;
+pub(super) use certificate::is_signed_with;
+pub(super) use certificate_chain::{CertificateChain, certificates_of};
 pub(super) use cosign_key::CosignKey;
 pub(super) use notation_key::NotationKey;
 pub use public_key::PublicKey;

@@ -123,6 +123,7 @@ impl Session {
             tls: request.key.tls.clone(),
             // The proxy of a resource is for its registry. The server is usually in the cluster.
             proxy: None,
+            ..ServiceAccess::default()
         };
         let service = registries.open_service(&request.key.address, access)?;
         Ok(Self {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::evidence::Evidence;
 use super::instance::{InstanceError, Selection, SigstoreInstance};
 use super::requests::{self, LoggedKey};
+use crate::signing::timestamps::{Hash, request as timestamp_request};
 use crate::signing::{KeyError, SigningError};
 
 /// The path of new entries, below the URL of a log.
@@ -86,7 +87,7 @@ impl Publisher {
             .timestamp_authorities(self.now)
             .map_err(|error| unusable(&error))?;
         let entry = requests::log_entry(message, signature, key);
-        let timestamp = requests::timestamp(signature);
+        let timestamp = timestamp_request(Hash::Sha256, signature, false);
         let entries = self.ask(&logs, |url| self.log(url, &entry));
         let timestamps = self.ask(&authorities, |url| self.timestamp(url, &timestamp));
         let (entries, timestamps) = try_join(entries, timestamps).await?;
@@ -152,14 +153,11 @@ impl Publisher {
 
     /// Opens the service at a URL, and returns the path of the URL without a slash at its end.
     fn open<'a>(&self, url: &'a str) -> Result<(Service, &'a str), SigningError> {
-        let host = url.find("://").map_or(0, |scheme| scheme + 3);
-        let path = url.get(host..).and_then(|rest| rest.find('/'));
-        let (origin, path) = url.split_at(path.map_or(url.len(), |path| host + path));
         let access = ServiceAccess {
             tenant: self.tenant.clone(),
             ..ServiceAccess::default()
         };
-        let service = self.registries.open_service(origin, access)?;
+        let (service, path) = self.registries.open_service_at(url, access)?;
         Ok((service.until(self.deadline), path.trim_end_matches('/')))
     }
 }

@@ -59,26 +59,12 @@ pub(super) fn log_entry(message: &[u8], signature: &[u8], key: &LoggedKey) -> Ve
     request.to_string().into_bytes()
 }
 
-/// Returns the request for a timestamp of a signature (RFC 3161, section 2.4.1), without a nonce and without certificates, as
-/// sigstore-go sends it. The hash of the signature tells answers apart.
-pub(super) fn timestamp(signature: &[u8]) -> Vec<u8> {
-    /// `TimeStampReq` of version 1 up to the hash: `MessageImprint` with SHA-256.
-    const HEADER: [u8; 24] = [
-        0x30, 0x36, 0x02, 0x01, 0x01, 0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,
-        0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20,
-    ];
-    [HEADER.as_slice(), digest(&SHA256, signature).as_ref()].concat()
-}
-
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
     reason = "a test that unwraps fails, as it should"
 )]
 mod tests {
-    use x509_cert::der::asn1::{Null, ObjectIdentifier, OctetStringRef};
-    use x509_cert::der::{Reader, SliceReader};
-
     use super::*;
     use crate::signing::keys::CosignKey;
     use crate::signing::vectors::{PASSWORD, read};
@@ -95,27 +81,5 @@ mod tests {
             assert_eq!(key(name), Err(KeyError::NotLogged), "{name}");
         }
         assert_eq!(LoggedKey::new(b"affix"), Err(KeyError::NotLogged));
-    }
-
-    #[test]
-    fn a_timestamp_request_is_der_with_the_hash_of_the_signature() {
-        let request = timestamp(b"signature");
-        let mut reader = SliceReader::new(&request).unwrap();
-        reader
-            .sequence(|reader| {
-                assert_eq!(reader.decode::<u8>()?, 1);
-                reader.sequence(|reader| {
-                    reader.sequence(|reader| {
-                        let oid: ObjectIdentifier = reader.decode()?;
-                        assert_eq!(oid.to_string(), "2.16.840.1.101.3.4.2.1");
-                        reader.decode::<Null>().map(drop)
-                    })?;
-                    let hash: OctetStringRef<'_> = reader.decode()?;
-                    assert_eq!(hash.as_bytes(), digest(&SHA256, b"signature").as_ref());
-                    Ok(())
-                })
-            })
-            .unwrap();
-        assert!(reader.is_finished());
     }
 }

@@ -10,8 +10,9 @@ here=$PWD
 scratch=$(mktemp -d)
 registry_pid=
 trap 'test -z "$registry_pid" || kill "$registry_pid"; rm -rf "$scratch"' EXIT
-rm -rf cosign notary
-mkdir cosign
+rm -rf cosign notary timestamps
+mkdir cosign timestamps
+bash timestamps.sh timestamps
 
 : >"$scratch/registry"
 ociregistry >"$scratch/registry" 2>/dev/null &

@@ -28,10 +28,13 @@ pub struct ServiceAccess {
     pub tls: TlsOptions,
     /// The proxy. It takes precedence over [`Options::environment_proxy`](crate::Options::environment_proxy).
     pub proxy: Option<Proxy>,
+    /// Allows plain HTTP to any host, for requests without a secret and answers that are verified.
+    pub allow_http: bool,
 }
 
 /// A service at one address. It is used over https only, except on loopback addresses if
-/// [`Options::allow_loopback`](crate::Options::allow_loopback) is set, and follows no redirect. Cheap to clone.
+/// [`Options::allow_loopback`](crate::Options::allow_loopback) is set and with [`ServiceAccess::allow_http`], and follows no redirect.
+/// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Service {
     session: Session,
@@ -75,7 +78,8 @@ impl Registries {
             return Err(refuse(&why));
         }
         let insecure = base.scheme() == "http";
-        if insecure && !(self.options().allow_loopback && is_loopback(&base)) {
+        let is_local = self.options().allow_loopback && is_loopback(&base);
+        if insecure && !access.allow_http && !is_local {
             return Err(RegistryError::InsecureNotAllowed {
                 host: host.to_string(),
                 why: "a token is sent over https only".to_owned(),
@@ -92,6 +96,21 @@ impl Registries {
         let repository: Repository = "service".parse().map_err(|_| malformed())?;
         let session = self.session(&base, &host, &repository, &access)?;
         Ok(Service { session, base })
+    }
+
+    /// Opens the service at a URL, and returns the path of the URL.
+    ///
+    /// # Errors
+    /// As for [`open_service`](Self::open_service).
+    pub fn open_service_at<'a>(
+        &self,
+        url: &'a str,
+        access: ServiceAccess,
+    ) -> Result<(Service, &'a str), RegistryError> {
+        let host = url.find("://").map_or(0, |scheme| scheme + 3);
+        let path = url.get(host..).and_then(|rest| rest.find('/'));
+        let (origin, path) = url.split_at(path.map_or(url.len(), |path| host + path));
+        Ok((self.open_service(origin, access)?, path))
     }
 }
 

@@ -18,6 +18,13 @@ pub(super) struct Envelope {
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Unprotected {
+    /// The token of a timestamp authority over the signature, as standard base64 of DER.
+    #[serde(
+        rename = "io.cncf.notary.timestampSignature",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) timestamp: Option<String>,
     /// The certificates as standard base64 of DER (RFC 7515, section 4.1.6), the signing certificate first.
     pub(super) x5c: Vec<String>,
     #[serde(rename = "io.cncf.notary.signingAgent", default)]

@@ -1,17 +1,18 @@
 //! Signatures in the format of notation: a JWS around the descriptor of the subject, with the certificates of the key.
 //!
-//! Makes envelopes and recognises those that state the same with the same key and certificates. A signature has no timestamp,
-//! so it is valid until its certificates end.
+//! Makes envelopes and recognises those that state the same with the same key and certificates. A signature without a timestamp is valid
+//! until its certificates end.
 
 mod envelope;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -24,6 +25,7 @@ use crate::signing::keys::{CertificateChain, NotationKey};
 use crate::signing::kms::SigningError;
 use crate::signing::signer::{Shape, Signature, Signed, Signer, parse_part};
 use crate::signing::time::to_rfc3339;
+use crate::signing::timestamps::{Hash, TimestampAuthority, Timestamper};
 
 use envelope::{Envelope, Payload, Protected, Unprotected, decode, encode, signing_input};
 
@@ -36,28 +38,34 @@ const THUMBPRINT: &str = "io.cncf.notary.x509chain.thumbprint#S256";
 const AGENT: &str = concat!("affix/", env!("CARGO_PKG_VERSION"));
 
 /// Signs like `notation sign`, with an RSA or ECDSA key and its certificates. It has no `Debug`, because it holds the key.
+#[derive(Clone)]
 pub struct NotationSigner {
-    key: NotationKey,
-    chain: CertificateChain,
+    key: Arc<NotationKey>,
+    chain: Arc<CertificateChain>,
     expiry: Option<SignedDuration>,
     shape: Shape,
+    authority: Option<Arc<TimestampAuthority>>,
+    timestamper: Option<Arc<Timestamper>>,
 }
 
 impl NotationSigner {
     /// Opens the key of a Secret of type `kubernetes.io/tls`: `tls.key`, the chain in `tls.crt` and, for a root that the chain
-    /// lacks, `ca.crt`. Signatures expire after `expiry`, in whole seconds.
+    /// lacks, `ca.crt`. Signatures expire after `expiry`, in whole seconds. With an `authority` they outlive the certificates, and
+    /// [`timestamping`](Signer::timestamping) returns the signer that makes new ones.
     ///
     /// # Errors
     /// Fails if notation has no algorithm for the key, if the first certificate is for another key, or if notation's verifiers
-    /// refuse the certificates at the time `now`.
+    /// refuse the certificates, which without an `authority` includes their validity at the time `now`.
     pub fn open(
         key: &[u8],
         chain: &[u8],
         roots: Option<&[u8]>,
         expiry: Option<Duration>,
+        authority: Option<Arc<TimestampAuthority>>,
         now: Timestamp,
     ) -> Result<Self, KeyError> {
         let key = NotationKey::open(key)?;
+        let now = authority.is_none().then_some(now);
         let chain = CertificateChain::assemble(chain, roots, &key, now)?;
         let expiry = expiry.map(whole_seconds).transpose()?;
         let thumbprints = serde_json::to_string(&chain.thumbprints()).unwrap_or_default();
@@ -71,11 +79,49 @@ impl NotationSigner {
             annotations,
         };
         Ok(Self {
-            key,
-            chain,
+            key: Arc::new(key),
+            chain: Arc::new(chain),
             expiry,
             shape,
+            authority,
+            timestamper: None,
         })
+    }
+
+    /// Signs a message, and has the signature timestamped.
+    async fn sign_one(&self, message: &[u8]) -> Result<Signed, SigningError> {
+        // A hundred RSA signatures take half a second, so other tasks run in between.
+        tokio::task::yield_now().await;
+        let mut signed = Signed::from(self.key.sign(message)?);
+        if self.authority.is_some() {
+            let timestamper = self.timestamper.as_ref().ok_or(KeyError::Unable)?;
+            let asked = timestamper.timestamp(self.hash(), &signed.signature).await;
+            let (token, time) =
+                asked.map_err(|error| SigningError::NotPublished(Box::new(error)))?;
+            self.chain.check_validity(time)?;
+            signed.timestamp = Some(token);
+        }
+        Ok(signed)
+    }
+
+    /// Returns the hash that timestamps have: that of the key's algorithm.
+    fn hash(&self) -> Hash {
+        match self.key.algorithm() {
+            "PS512" | "ES512" => Hash::Sha512,
+            "PS384" | "ES384" => Hash::Sha384,
+            _ => Hash::Sha256,
+        }
+    }
+
+    /// Returns whether a signature has the timestamp that this signer gives it.
+    fn is_timestamped(&self, envelope: &Envelope, signature: &[u8]) -> bool {
+        let Some(authority) = &self.authority else {
+            return true;
+        };
+        let token = envelope.header.timestamp.as_deref();
+        let token = token.and_then(|token| STANDARD.decode(token).ok());
+        let time = token.and_then(|token| authority.verify(&token, signature).ok());
+        time.is_some_and(|time| self.chain.check_validity(time).is_ok())
     }
 
     /// Returns the protected header and the payload as the envelope has them.
@@ -161,17 +207,7 @@ impl Signer for NotationSigner {
         &'a self,
         messages: &'a [Vec<u8>],
     ) -> BoxFuture<'a, Vec<Result<Signed, SigningError>>> {
-        async move {
-            let mut signatures = Vec::new();
-            for message in messages {
-                // A hundred RSA signatures take half a second, so other tasks run in between.
-                tokio::task::yield_now().await;
-                let signature = self.key.sign(message);
-                signatures.push(signature.map(Signed::from).map_err(SigningError::from));
-            }
-            signatures
-        }
-        .boxed()
+        join_all(messages.iter().map(|message| self.sign_one(message))).boxed()
     }
 
     fn attachment(
@@ -185,6 +221,7 @@ impl Signer for NotationSigner {
             payload,
             protected,
             header: Unprotected {
+                timestamp: signed.timestamp.as_ref().map(|it| STANDARD.encode(it)),
                 x5c: self.chain.ders().map(|der| STANDARD.encode(der)).collect(),
                 agent: AGENT.to_owned(),
             },
@@ -230,6 +267,7 @@ impl Signer for NotationSigner {
         })
         .unwrap_or_default();
         same_chain
+            && self.is_timestamped(&envelope, &signature)
             && payload == ours
             && self.is_fresh(&protected, now)
             && self.key.verifies(
@@ -244,11 +282,14 @@ impl Signer for NotationSigner {
     }
 
     fn fingerprint(&self) -> Digest {
-        let content = serde_json::json!({
+        let mut content = serde_json::json!({
             "signature": ENVELOPE,
             "certificates": self.chain.thumbprints(),
             "expiry": self.expiry.map(|expiry| expiry.as_secs()),
         });
+        if let (Some(authority), Some(content)) = (&self.authority, content.as_object_mut()) {
+            content.insert("timestamps".to_owned(), authority.id().to_string().into());
+        }
         Digest::sha256(content.to_string().as_bytes())
     }
 
@@ -257,7 +298,15 @@ impl Signer for NotationSigner {
     }
 
     fn ends(&self) -> Option<Timestamp> {
-        self.chain.not_after()
+        self.chain.not_after().filter(|_| self.authority.is_none())
+    }
+
+    fn timestamping(&self, timestamper: Arc<Timestamper>) -> Option<Arc<dyn Signer>> {
+        self.authority.as_ref()?;
+        Some(Arc::new(Self {
+            timestamper: Some(timestamper),
+            ..self.clone()
+        }))
     }
 }
 

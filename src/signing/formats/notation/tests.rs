@@ -26,6 +26,7 @@ fn open(
         &read(&format!("notary/{chain}")),
         roots.as_deref(),
         expiry,
+        None,
         at(now),
     )
 }
@@ -435,7 +436,7 @@ fn unsupported_keys_are_refused_with_their_cause() {
 fn broken_and_too_many_certificates_are_refused() {
     let key = read("notary/p256.key");
     let refusal = |chain: &[u8]| {
-        NotationSigner::open(&key, chain, None, None, at(SIGNED_AT))
+        NotationSigner::open(&key, chain, None, None, None, at(SIGNED_AT))
             .err()
             .unwrap()
             .to_string()
@@ -530,7 +531,7 @@ proptest::proptest! {
         }
         for der in [der.as_slice(), &junk] {
             let file = format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der));
-            let _ = NotationSigner::open(&key, file.as_bytes(), Some(&chain), None, at(SIGNED_AT));
+            let _ = NotationSigner::open(&key, file.as_bytes(), Some(&chain), None, None, at(SIGNED_AT));
         }
     }
 }

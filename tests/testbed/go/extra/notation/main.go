@@ -1,7 +1,7 @@
 // Command notation signs and verifies images with notation-go: the notation command line is not available as a module.
 //
 //	notation sign -key=leaf.key -chain=chain.pem [-plain-http] [-basic=USER:PASSWORD] HOST/REPOSITORY@DIGEST
-//	notation verify -trust-root=root.pem [-scope=HOST/REPOSITORY] [-plain-http] [-basic=USER:PASSWORD] HOST/REPOSITORY@DIGEST
+//	notation verify -trust-root=root.pem [-tsa-root=tsa.pem] [-scope=HOST/REPOSITORY] [-plain-http] [-basic=USER:PASSWORD] HOST/REPOSITORY@DIGEST
 //
 // Both print the digest of the signature's manifest: the one that was pushed, or the one that verified.
 package main

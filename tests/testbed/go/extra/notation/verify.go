@@ -23,6 +23,7 @@ const attempts = 50
 func verify(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("verify", flag.ExitOnError)
 	root := fs.String("trust-root", "", "PEM `file` of the certificates that are trusted")
+	authorities := fs.String("tsa-root", "", "PEM `file` of the certificates of timestamp authorities; each signature needs a timestamp then")
 	scope := fs.String("scope", "*", "`HOST/REPOSITORY` that the trust policy covers; * for all")
 	image := targetFlags(fs)
 	_ = fs.Parse(args)
@@ -32,7 +33,13 @@ func verify(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	checker, err := verifier.New(policy(*scope), trusted(roots), nil)
+	trusted := trusted{truststore.TypeCA: roots}
+	if *authorities != "" {
+		if trusted[truststore.TypeTSA], err = corex509.ReadCertificateFile(*authorities); err != nil {
+			return err
+		}
+	}
+	checker, err := verifier.New(policy(*scope, trusted), trusted, nil)
 	if err != nil {
 		return err
 	}
@@ -54,24 +61,32 @@ func verify(ctx context.Context, args []string) error {
 	return nil
 }
 
-func policy(scope string) *trustpolicy.Document {
-	return &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
-		Name:           "testbed",
-		RegistryScopes: []string{scope},
-		SignatureVerification: trustpolicy.SignatureVerification{
-			VerificationLevel: trustpolicy.LevelStrict.Name,
-			Override: map[trustpolicy.ValidationType]trustpolicy.ValidationAction{
-				trustpolicy.TypeRevocation: trustpolicy.ActionSkip,
-			},
+func policy(scope string, stores trusted) *trustpolicy.Document {
+	verification := trustpolicy.SignatureVerification{
+		VerificationLevel: trustpolicy.LevelStrict.Name,
+		Override: map[trustpolicy.ValidationType]trustpolicy.ValidationAction{
+			trustpolicy.TypeRevocation: trustpolicy.ActionSkip,
 		},
-		TrustStores:       []string{"ca:testbed"},
-		TrustedIdentities: []string{"*"},
+	}
+	var names []string
+	for kind := range stores {
+		names = append(names, string(kind)+":testbed")
+	}
+	if _, ok := stores[truststore.TypeTSA]; ok {
+		verification.VerifyTimestamp = trustpolicy.OptionAlways
+	}
+	return &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+		Name:                  "testbed",
+		RegistryScopes:        []string{scope},
+		SignatureVerification: verification,
+		TrustStores:           names,
+		TrustedIdentities:     []string{"*"},
 	}}}
 }
 
-// trusted is a trust store that holds the same certificates under every name.
-type trusted []*x509.Certificate
+// trusted has the certificates of each type of trust store, under every name.
+type trusted map[truststore.Type][]*x509.Certificate
 
-func (t trusted) GetCertificates(context.Context, truststore.Type, string) ([]*x509.Certificate, error) {
-	return t, nil
+func (t trusted) GetCertificates(_ context.Context, kind truststore.Type, _ string) ([]*x509.Certificate, error) {
+	return t[kind], nil
 }

@@ -17,6 +17,8 @@ func main() {
 	viper.Set("timestamp-signer", "memory")
 	viper.Set("timestamp-signer-hash", "sha256")
 	viper.Set("enforce-intermediate-eku", true)
+	// Verifiers of notation have the root only. cosign asks for no certificates.
+	viper.Set("include-chain-in-response", true)
 	viper.Set("default-policy-oid", "1.3.6.1.4.1.57264.2")
 	viper.Set("accepted-policy-oids", []string{"1.3.6.1.4.1.57264.2"})
 	timeout := 30 * time.Second
