@@ -129,6 +129,10 @@ pub(in crate::cli) async fn expand(
     mode: Mode,
 ) -> Result<Vec<PlannedSet>, Error> {
     documents.read_status_of_sets(is_child)?;
+    // A credential helper may ask its user, so it is not run for nothing.
+    if documents.sets.is_empty() {
+        return Ok(Vec::new());
+    }
     let logins = super::logins(documents, mode).await;
     let mut planned = Vec::new();
     let mut errors = Vec::new();
@@ -285,6 +289,9 @@ pub(in crate::cli) async fn withdraw(
     documents: &Documents,
     sets: &mut [PlannedSet],
 ) {
+    if sets.iter().all(|set| set.removed.is_empty()) {
+        return;
+    }
     let logins = super::logins(documents, Mode::Attach).await;
     for set in sets {
         let withdrawn: BTreeSet<&String> = (set.plan.removals.iter())
