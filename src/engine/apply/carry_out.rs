@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use futures::FutureExt as _;
+
 use crate::api::{Reason, TargetState};
 use crate::attachment::{
     Action, Created, DesiredContent, Entry, Existing, FetchedReferrer, FutureMark, TargetPlan,
@@ -347,7 +349,7 @@ async fn push_planned(
 ) -> Option<std::time::Duration> {
     let generation = context.request.previous.generation;
     let pushes: Vec<Push> = planned.iter().map(|planned| planned.push.clone()).collect();
-    let results = push_all(context, &pushes, empty).await;
+    let results = push_all(context, &pushes, empty).boxed().await;
     let mut retry_after = None;
     for (
         PlannedPush {

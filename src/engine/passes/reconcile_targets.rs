@@ -156,7 +156,9 @@ pub(in crate::engine) async fn reconcile_observed(
         plans: &plans,
         empty,
     };
-    carry_out(context, report, work, journal, claims).await
+    carry_out(context, report, work, journal, claims)
+        .boxed()
+        .await
 }
 
 /// Plans one target. The operator's limit on referrers prevents additions only.

@@ -155,7 +155,7 @@ impl Engine {
         signing: &mut Signing,
     ) -> Result<Outcome, Failure> {
         if fast_path::is_possible(context) {
-            let key = self.open_key(context).await;
+            let key = self.open_key(context).boxed().await;
             let signer = as_signer(key.as_ref());
             *signing = Signing::of(signer);
             if fast_path::is_unchanged(context, signer).await? {
@@ -205,7 +205,8 @@ impl Engine {
         };
         let (found, key) = tokio::join!(
             context.in_time(async { tokio::join!(resolve, check_empty) }),
-            self.open_key(context)
+            // Boxed: its future, with the requests to services, would be a part of that of the pass.
+            self.open_key(context).boxed()
         );
         let signer = as_signer(key.as_ref());
         *signing = Signing::of(signer);
@@ -253,7 +254,7 @@ impl Engine {
             let opened = opened.map(|signer| Arc::new(signer) as Arc<dyn Signer>);
             return Some(opened.map_err(|error| key.problem(&error)));
         }
-        let opened = self.open_private_key(context).await?;
+        let opened = self.open_private_key(context).boxed().await?;
         if let Some(timestamps) = key.timestamps() {
             let timestamper = Arc::new(timestamps.timestamper(&self.registries, deadline));
             let timestamping = |signer: Arc<dyn Signer>| {
