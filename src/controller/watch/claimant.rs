@@ -1,4 +1,4 @@
-//! What a resource claims, for another resource that is about to remove attachments.
+//! The claims of a resource, for another resource that is about to remove attachments.
 
 use std::collections::HashSet;
 

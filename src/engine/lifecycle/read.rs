@@ -96,7 +96,7 @@ pub(crate) async fn read_lifecycle(
     })
 }
 
-/// Returns the effective marks of one manifest. Where signatures are required, only signed statements are
+/// Returns the effective marks of one manifest. If signatures are required, only signed statements are
 /// enforced.
 async fn marks_of(
     session: &Session,

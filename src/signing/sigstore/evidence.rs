@@ -1,4 +1,4 @@
-//! What services say about a signature: entries of transparency logs and timestamps.
+//! The evidence of services about a signature: entries of transparency logs and timestamps.
 
 use sigstore_verify::types::TimestampToken;
 use sigstore_verify::types::TransparencyLogEntry;

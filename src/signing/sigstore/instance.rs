@@ -224,7 +224,7 @@ fn artifact(subject: &Digest) -> Option<Artifact<'static>> {
     Some(Artifact::from_digest(digest))
 }
 
-/// Selects as sigstore-go does: the newest valid service of each operator. Where one of several is enough, the others are tried if
+/// Selects as sigstore-go does: the newest valid service of each operator. If one of several is enough, the others are tried when
 /// it fails.
 fn select<'a>(
     (endpoints, config): (&'a [ServiceEndpoint], &ServiceConfiguration),
